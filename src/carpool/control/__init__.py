@@ -1,0 +1,1 @@
+"""The control socket's language: versioned JSON lines."""

@@ -1,0 +1,1 @@
+"""Wires hands to brain: processes, privileges, reload, state on disk."""

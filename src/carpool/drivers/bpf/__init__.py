@@ -1,0 +1,1 @@
+"""The C data plane and its loader: BPF objects without libbpf."""

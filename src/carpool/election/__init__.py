@@ -1,0 +1,1 @@
+"""Who holds a shared address: pure decisions, CARP's rules."""

@@ -1,0 +1,1 @@
+"""One node's brain: owns the elections, routes events, returns effects."""

@@ -1,0 +1,1 @@
+"""Bytes to frozen dataclasses and back; one protocol a file."""
