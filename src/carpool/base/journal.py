@@ -8,7 +8,7 @@ changed, DEBUG = detail. Secrets never.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from carpool.base.time import human_duration
 
@@ -208,6 +208,7 @@ def from_json(value: Mapping[str, object]) -> Entry:
     if kind is None:
         raise ValueError(f"unknown journal entry: {value.get('kind')!r}")
     try:
-        return kind(**{field.name: value[field.name] for field in fields(kind)})
+        values: dict[str, Any] = {field.name: value[field.name] for field in fields(kind)}
+        return kind(**values)
     except KeyError as missing:
         raise ValueError(f"journal entry {kind.__name__} lacks {missing}") from missing
