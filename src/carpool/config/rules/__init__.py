@@ -1,0 +1,1 @@
+"""The rules across fields, by subject; each is a function from Parts to findings."""
