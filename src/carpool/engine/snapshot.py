@@ -33,6 +33,20 @@ class GroupSnapshot:
     moves_with: tuple[str, ...]
     conflict: Mapping[str, str]  # address -> MAC of another owner seen lately
     warnings: tuple[str, ...]  # what the operator should know now
+    # (advbase, advskew, demotion) in the last advertisement of `master`
+    master_claims: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSnapshot:
+    """What another node said last about itself in a group, over the peer link."""
+
+    advbase: int
+    advskew: int
+    demotion: int
+    paused: bool
+    ready: bool
+    hears: str  # the master it hears, "" if none
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class PeerSnapshot:
     paths: tuple[PathSnapshot, ...]
     heard_at: int  # instant of its last heartbeat, 0 if never
     states: Mapping[str, str]  # group -> state as that node reported it
+    claims: Mapping[str, ClaimSnapshot] = field(default_factory=dict)  # group -> its latest report
 
 
 @dataclass(frozen=True, slots=True)
