@@ -90,7 +90,7 @@ def owners(bench: Bench) -> list[Row]:
     tallies: dict[tuple[str, str], Tally] = {}
     for gate in GATES:
         for order in (False, True):
-            for interval, kills, restarts in (("100ms", 6, 2), ("1s", 2, 1)):
+            for interval, kills, restarts in (("100ms", 6, 2), ("1s", 3, 1)):
                 ports = "reversed" if order else "straight"
                 bench.say(f"{gate} gate, {interval}, {ports} ports")
                 tally = variant(
